@@ -320,13 +320,15 @@ def check_model(manifest: Manifest, *model_versions: str) -> None:
 
 
 def check_encoder(manifest: Manifest, encoder: EncoderConfig) -> None:
-    """As ``check_model``, of the queries that this encoder embeds; tells what to set where only its precision is another."""
+    """As ``check_model``, of the queries that this encoder embeds; tells what to set where only its precision or the weight of
+    its part for colours is another."""
     if manifest.model_version in (versions := spaces(encoder)):
         return
-    same = in_precision_of(encoder, manifest.model_version)
+    alike = (encoder, replace(encoder, colour=manifest.colour))
+    same = next(filter(None, (in_precision_of(one, manifest.model_version) for one in alike)), None)
     if same is None:
         return check_model(manifest, *versions)
-    names = [name for name in ("dtype", "store_dtype") if getattr(same, name) != getattr(encoder, name)]
+    names = [name for name in ("colour", "dtype", "store_dtype") if getattr(same, name) != getattr(encoder, name)]
     was, would = (" and ".join(f"encoder.{name}={getattr(one, name)}" for name in names) for one in (same, encoder))
     raise UsageError(
         f"index {manifest.name!r} was made of {encoder.name} with {was}, and the queries would be embedded with {would}: their "

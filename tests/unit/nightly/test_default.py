@@ -146,6 +146,22 @@ def test_an_index_in_another_precision_says_what_to_set(store, shop, clock, tmp_
     assert w2w.search(**asked, encoder={"store_dtype": "float16"}).pending
 
 
+def test_an_index_with_another_part_for_colours_says_what_to_set(store, shop, clock):
+    run_night(store, shop, encoder=EncoderConfig(LITE0, colour=0.7))
+    asked = {"store": store, "feed": {"uri": str(shop.folder)}, "dry_run": True}
+    said = rf"was made of {LITE0} with encoder\.colour=0\.7, and the queries would be embedded with encoder\.colour=0\.0: .*; "
+    with pytest.raises(UsageError, match=said + r"set encoder\.colour=0\.7, or run 'w2w embed' and 'w2w index' with"):
+        w2w.search(**asked, encoder={"name": LITE0})
+    both = (
+        r"encoder\.colour=0\.7 and encoder\.store_dtype=float32, and .* encoder\.colour=0\.5 and encoder\.store_dtype=float16"
+    )
+    with pytest.raises(UsageError, match=both):
+        w2w.search(**asked, encoder={"name": LITE0, "colour": 0.5, "store_dtype": "float16"})
+    with pytest.raises(UsageError, match=r"encoder\.colour=0\.7, and .* with encoder\.colour=0\.5: "):
+        w2w.find(photos=[str(next(shop.folder.glob("*.jpg")))], store=store, encoder={"colour": 0.5}, dry_run=True)
+    assert w2w.search(**asked, encoder={"name": LITE0, "colour": 0.7}).pending
+
+
 def test_options_decide_on_precision():
     half, single = EncoderConfig(store_dtype="float16"), EncoderConfig(threads=2)
     assert as_precise(single, model_version(half)) == replace(half, threads=2)
