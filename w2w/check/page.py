@@ -116,6 +116,9 @@ def check_report(
 
 
 def _day(then: datetime, now: datetime) -> str:
+    """The day, or the hour of today."""
+    if then.date() == now.date():
+        return f"{then:%H:%M} UTC"
     return f"{then.day} {then:%B}" + (f" {then.year}" if then.year != now.year else "")
 
 

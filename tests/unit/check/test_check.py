@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from w2w import ids, schema
 from w2w.check import job
 from w2w.check.job import Config, main
 from w2w.check.kinds import KINDS
+from w2w.check.page import _day
 from w2w.errors import JobFailed, UsageError
 from w2w.garments.stage import to_jpeg
 from w2w.table import delta
@@ -210,3 +212,9 @@ def test_hostile_texts_are_texts(tmp_path, wardrobe):
     assert not page.select("i, a[href^=javascript]")
     assert "\u202e" not in text
     assert [kind for kind in KINDS if page.select(f"#{kind}")] == ["zero_price"]
+
+
+def test_a_look_of_the_same_day_is_named_by_its_hour():
+    now = datetime(2026, 11, 30, 7, 5, tzinfo=UTC)
+    days = [_day(now - timedelta(hours=hours), now) for hours in (2, 24, 24 * 365)]
+    assert days == ["05:05 UTC", "29 November", "30 November 2025"]

@@ -586,6 +586,10 @@ def test_the_page_in_a_browser(store, shop, clock):
             shown = browser.page(width)
             shown.open(f"file://{result.report}")
             assert shown.faults() == []
+            shown.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+            facts = "[...document.querySelectorAll('.facts-of .facts div')].map((e) => e.getBoundingClientRect().height)"
+            assert 0 < max(shown.evaluate(facts)) < 480  # not a letter a line
+            assert shown.faults() == []
 
 
 def test_nights_of_one_day_have_their_hour(monkeypatch):

@@ -187,3 +187,4 @@ def test_charts_are_seen_whole_and_named_on_a_phone(browser, tmp_path, write: Ca
         words = "[...document.querySelectorAll('.along, .of-phone, .chart .shape')].filter((e) => e.checkVisibility())"
         said = page.evaluate(f"{words}.map((e) => e.textContent).join()")
         assert ("step 1" in said, "1.000" in said) == (True, True)
+        assert "Beside the name of a line: its last value." in page.evaluate("document.body.innerText")
