@@ -1,8 +1,7 @@
 """Reads the catalog and what other jobs know of it, and asks the rules."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -11,11 +10,10 @@ import pyarrow.compute as pc
 
 from w2w import ids, schema
 from w2w.check import rules, stage
-from w2w.check.classes import Classes, Judged
-from w2w.check.kinds import FOUND, KINDS
+from w2w.check.flow_vectors import GIVEN, Known, wrong_categories, wrong_values
+from w2w.check.kinds import FOUND, KINDS, Seen
 from w2w.check.rules_pictures import GROUP, HOUSE_STYLE, is_flat, is_plain, only_worn, same_pictures, shared_pictures, unclear
 from w2w.classes import ETC
-from w2w.engine.shuffle import list_vectors, to_matrix
 from w2w.engine.source import Source, pending_rows
 from w2w.images.decode import DecodeLimits
 from w2w.ingest.prices import written_price
@@ -31,20 +29,11 @@ from w2w.table.pictures import with_pictures
 STAGE = "check"
 HAS = {"title": "has_title", "brand": "has_brand", "price": "has_price", "link": "has_link", "colour": "has_colour"}
 HAS_CATEGORY = "has_category"
-_BATCH_ROWS = 2048  # vectors read at once: 21 MB at 1280 dimensions
 _KEPT = [schema.PRODUCT_ID, schema.CATEGORY, schema.PRICE, schema.SALE_PRICE, schema.REGULAR_PRICE, schema.CURRENCY]
 _KEPT += [schema.IMAGE_ID, schema.URL, schema.ROW_DIGEST]
 _TEXTS = (schema.TITLE, schema.BRAND, schema.COLOUR, schema.SIZE_SAID, schema.GROUP_ID)
+_COLUMNS = (schema.COLOUR, schema.BRAND)  # of values that attributes may have under another name
 _SALE = ("saleprice", "specialprice")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Findings; why some kinds were not looked for; and kinds of which some may have been missed, with the reason."""
-
-    found: pa.Table
-    left_out: dict[str, str] = field(default_factory=dict)
-    partly: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,24 +45,26 @@ class Catalog:
     pictures: pa.Table
 
 
-def read_catalog(store: str) -> Catalog:
-    """Held: about 350 bytes a product and 100 a picture; titles and attributes are read batch by batch."""
+def read_catalog(store: str, attributes: Sequence[str] = ()) -> Catalog:
+    """Held: about 350 bytes a product and 100 a picture; titles and attributes are read batch by batch. ``attributes``: whose
+    values are kept."""
     columns = [*_KEPT, *_TEXTS, schema.ATTRIBUTES, schema.IMAGE_LIST, schema.ACTIVE]
     goods, pictures = [], []
     for batch in CurrentRows(store, schema.PRODUCTS).batches(columns):
         rows = batch.filter(batch.column(schema.ACTIVE))
-        goods.append(_asked(rows))
+        goods.append(_asked(rows, attributes))
         pictures.append(with_pictures(rows.select([schema.PRODUCT_ID, schema.IMAGE_ID, schema.IMAGE_LIST])))
     order = [(schema.PRODUCT_ID, "ascending")]
-    empty = _asked(schema.PRODUCTS.empty(columns))
+    empty = _asked(schema.PRODUCTS.empty(columns), attributes)
     listed = schema.PRODUCTS.empty([schema.PRODUCT_ID, schema.IMAGE_ID])
     shown = pa.concat_tables([listed, *pictures])
     shown = shown.filter(shown.column(schema.IMAGE_ID).is_valid())
     return Catalog(pa.concat_tables([empty, *goods]).sort_by(order).combine_chunks(), shown.sort_by(order).combine_chunks())
 
 
-def _asked(rows: pa.Table) -> pa.Table:
-    """The kept columns, which values there are, the group, and the feed's sale price where it was no reduction."""
+def _asked(rows: pa.Table, wanted: Sequence[str]) -> pa.Table:
+    """The kept columns, which values there are, the group, the feed's sale price where it was no reduction, and the values of
+    the ``wanted`` attributes."""
     title, brand, colour, size, group = (pc.fill_null(rows.column(c), "") for c in _TEXTS)
     attributes = rows.column(schema.ATTRIBUTES).to_pylist()
     coloured = [any(name in COLOURS and value for name, value in one or ()) for one in attributes]
@@ -93,10 +84,17 @@ def _asked(rows: pa.Table) -> pa.Table:
         HAS["colour"]: pc.or_(pc.not_equal(colour, ""), pa.chunked_array([pa.array(coloured, pa.bool_())])),
         HAS_CATEGORY: pc.invert(pc.is_in(rows.column(schema.CATEGORY), value_set=pa.array(["", ETC]))),
     }
+    for name in wanted:
+        own = rows.column(name) if name in _COLUMNS else pa.nulls(rows.num_rows, pa.string())
+        told[GIVEN + name] = pc.coalesce(pa.array([_value(one, name) for one in attributes], pa.string()), own)
     kept = rows.select(_KEPT)
     for name, column in told.items():
         kept = kept.append_column(name, column)
     return kept
+
+
+def _value(attributes: Sequence[tuple[str, str | None]] | None, name: str) -> str | None:
+    return next((value for key, value in attributes or () if value and key.casefold() == name.casefold()), None)
 
 
 def _offered(attributes: Sequence[tuple[str, str | None]] | None, taken: float | None) -> float | None:
@@ -120,8 +118,11 @@ def look_stage(version: str, limits: DecodeLimits) -> Stage:
     return Stage("look", stage.look, (schema.BYTES,), stage.QUALITY_GIVES, {"limits": limits, "stage_version": version})
 
 
-def look(store: str, catalog: Catalog, kinds: Sequence[str], quality: str, model: str | None, least_px: int) -> Seen:
-    """Everything but links. ``quality``: version of that table; ``model``: whose vectors, if any."""
+def look(
+    store: str, catalog: Catalog, kinds: Sequence[str], quality: str, model: str | None, tagger: Known | str, least_px: int
+) -> Seen:
+    """All kinds. ``quality``: version of that table; ``model``: whose vectors, if any; ``tagger``: the store's, or why there is
+    none."""
     goods = catalog.goods
     told, left_out = [FOUND.empty_table(), rules.without_picture(goods), rules.prices(goods)], {}
     few = rules.not_judged(goods)
@@ -134,7 +135,8 @@ def look(store: str, catalog: Catalog, kinds: Sequence[str], quality: str, model
     for need, seen in (
         ("links", lambda: _broken(store, goods)),
         ("pictures", lambda: _clear(store, catalog, quality, least_px)),
-        ("vectors", lambda: _contradicted(store, goods, model)),
+        ("vectors", lambda: wrong_categories(store, goods, model)),
+        ("tags", lambda: wrong_values(store, goods, tagger)),
         ("looks", lambda: _worn(store, catalog.pictures)),
     ):
         if need in needs and goods.num_rows:
@@ -210,57 +212,6 @@ def _joined(
     for name in columns:
         known = known.append_column(name, rows.column(name))
     return known
-
-
-def _contradicted(store: str, goods: pa.Table, version: str | None) -> Seen:
-    kind = "wrong_category"
-    if version is None:
-        return Seen(FOUND.empty_table(), {kind: "it needs vectors: run 'w2w embed'"})
-    names = rules.judged_categories(goods)
-    codes = pc.index_in(goods.column(schema.CATEGORY), value_set=pa.array(names, pa.string()))
-    codes_N = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False)
-    vectors = list_vectors(store, version)
-    row_N = vectors.find(pc.fill_null(goods.column(schema.IMAGE_ID), ""))
-    some = np.flatnonzero((codes_N >= 0) & (row_N >= 0))
-    if not names:
-        return Seen(FOUND.empty_table(), {kind: "no two categories have 20 products"})
-    if not len(some):
-        return Seen(FOUND.empty_table(), {kind: "no product has a vector of that encoder: run 'w2w embed'"})
-    some = some[np.argsort(row_N[some], kind="stable")]
-    classes = Classes(len(names))
-    for at, vectors_ND in _vectors(store, vectors.parts, row_N[some]):
-        classes.add(vectors_ND, codes_N[some[at]])
-    if not classes.products:
-        return Seen(FOUND.empty_table(), {kind: "the vectors have NaN or infinity: run 'w2w embed' with another encoder"})
-    solved, judged = classes.solve(), Judged(codes_N[some], len(names))
-    for at, vectors_ND in _vectors(store, vectors.parts, row_N[some]):
-        judged.add(solved, at, vectors_ND)
-    rows = goods.take(pa.array(some))
-    return Seen(rules.contradicted(rows, names, judged.other_N, judged.margin_N, judged.deviations()))
-
-
-def model_of(store: str, asked: str) -> str | None:
-    """``chosen_version``; for auto, where the last commit names no model, the one with the most vectors."""
-    if asked != "auto":
-        return chosen_version(store, schema.EMBEDDINGS, asked, "encoder")
-    counts: Counter[str] = Counter()
-    for part in delta.parts(delta.open_table(store, schema.EMBEDDINGS)):
-        counts[dict(part.partition)[schema.MODEL_VERSION]] += part.rows
-    newest = delta.newest_version(store, schema.EMBEDDINGS)
-    return newest if newest in counts else max(counts, key=lambda version: counts[version], default=None)
-
-
-def _vectors(store: str, parts: Sequence[delta.Part], row_N: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions in ``row_N`` (sorted), and their vectors, float32 (N, D); those with NaN or infinity are left out."""
-    start = 0
-    for batch in delta.read_batches(store, schema.EMBEDDINGS, [schema.VECTOR], parts, _BATCH_ROWS):
-        low, high = np.searchsorted(row_N, [start, start + batch.num_rows])
-        if low < high:
-            vectors_ND = to_matrix(batch.column(0).combine_chunks().take(pa.array(row_N[low:high] - start)))
-            good = np.isfinite(vectors_ND).all(axis=1)
-            if good.any():
-                yield np.arange(low, high)[good], vectors_ND[good]
-        start += batch.num_rows
 
 
 def _worn(store: str, pictures: pa.Table) -> Seen:

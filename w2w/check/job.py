@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from w2w import ids, schema, storage
 from w2w.check import flow, rules, stage
 from w2w.check.flow_links import ask_links, due_links
+from w2w.check.flow_vectors import Known, known_tagger, model_of
 from w2w.check.kinds import KINDS
 from w2w.check.page import PAGE, check_report, chosen, write_lines
 from w2w.check.rules_pictures import LEAST_PX
@@ -48,8 +49,8 @@ class CheckConfig:
 
 @dataclass(frozen=True)
 class Config(CheckConfig, JobConfig):
-    """List what is wrong in the catalog: placeholder, shared, blurred and tiny pictures, pictures that contradict their
-    category, odd prices, missing values; into table `checks`, and a page. Works on any store, and says what it could not look
+    """List what is wrong in the catalog: placeholder, shared, blurred and tiny pictures, those that contradict their category
+    or colour, odd prices, missing values; into table `checks`, and a page. Works on any store, and says what it could not look
     at. New pictures are measured once (table `quality`), on Ray; all else runs here."""
 
     SHOWN = "store only fail_on links fetch.contact encoder least_px examples dry_run"
@@ -97,9 +98,10 @@ def main(config: Config) -> Result:
     kinds = kinds_of(config)
     delta.need_table(run.store, schema.PRODUCTS, "ingest")
     version = ids.digest(stage.CODE, config.decode)
-    model = flow.model_of(run.store, config.encoder)
+    model = model_of(run.store, config.encoder)
+    tagger = known_tagger(run.store) if "wrong_value" in kinds else ""
     lineage = run.lineage(ids.digest("check"), _INPUTS)
-    catalog = flow.read_catalog(run.store)
+    catalog = flow.read_catalog(run.store, list(tagger.heads) if isinstance(tagger, Known) else ())
     work = flow.pictures_to_look_at(run.store, catalog, version, config.item_rows, config.limit)
     if not any(KINDS[kind].needs == "pictures" for kind in kinds):
         work = work.first(0)
@@ -136,7 +138,7 @@ def main(config: Config) -> Result:
             commit_every_s=config.commit_every_s,
         )
         versions |= measured
-    seen = flow.look(run.store, catalog, kinds, version, model, config.least_px)
+    seen = flow.look(run.store, catalog, kinds, version, model, tagger, config.least_px)
     looked_at = [kind for kind in kinds if kind not in seen.left_out]
     left = (work.in_all or work.num_rows) - work.num_rows
     waiting = {"blurred": f"{left:,} pictures that are not measured yet: --limit"} if left and "blurred" in kinds else {}

@@ -1,7 +1,7 @@
 """The kinds of findings: how grave each is, what it says to a person, and how one is told."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -20,7 +20,7 @@ FOUND = pa.schema(
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of finding. ``needs``: what it looks at beside products: pictures, vectors, looks, links."""
+    """A kind of finding. ``needs``: what it looks at beside products: pictures, vectors, tags, looks, links."""
 
     severity: str
     title: str
@@ -46,6 +46,13 @@ KINDS = {
         "top that looks like a dress.",
         "vectors",
     ),
+    "wrong_value": Kind(
+        MEDIUM,
+        "Picture contradicts a value",
+        "It hardly looks like the colour or type that the feed gives. Of a product with several parts the feed may mean "
+        "another one.",
+        "tags",
+    ),
     "sale_price": Kind(MEDIUM, "Sale price is not lower", "Customers would see a reduction that is none."),
     "price_outlier": Kind(
         MEDIUM, "Unusual prices", "Far from the usual price of the category: a lost point, another currency?"
@@ -58,6 +65,15 @@ KINDS = {
     "rare_category": Kind(LOW, "Rare categories", "Perhaps a misspelling of another one."),
     "only_worn": Kind(LOW, "No picture of the garment alone", "As a detector sees it, which errs on some sets.", "looks"),
 }
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Findings; why some kinds were not looked for; and kinds of which some may have been missed, with the reason."""
+
+    found: pa.Table
+    left_out: dict[str, str] = field(default_factory=dict)
+    partly: dict[str, str] = field(default_factory=dict)
 
 
 def found(

@@ -34,7 +34,7 @@ _NO_PAGE = (
     RejectCode.BLOCKED_URL,
 )
 
-_BY_ABOUT = ("missing_value", "unreadable_value")  # a product may have several
+_BY_ABOUT = ("missing_value", "unreadable_value", "wrong_value")  # a product may have several
 
 
 def without_picture(goods: pa.Table) -> pa.Table:

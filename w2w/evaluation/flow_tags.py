@@ -30,7 +30,15 @@ class Told:
 
 def read_told(store: str, tagger: Tagger, version: str) -> Told:
     """Raises UsageError if nothing can be compared."""
-    columns = [schema.PRODUCT_ID, schema.IMAGE_ID, schema.ACTIVE, schema.ATTRIBUTES, schema.CATEGORY, schema.BRAND]
+    columns = [
+        schema.PRODUCT_ID,
+        schema.IMAGE_ID,
+        schema.ACTIVE,
+        schema.ATTRIBUTES,
+        schema.CATEGORY,
+        schema.BRAND,
+        schema.COLOUR,
+    ]
     products = [p for p in current_products(store, columns).to_pylist() if p[schema.ACTIVE] and p[schema.IMAGE_ID]]
     images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}), pa.string())
     rows = lookup(store, schema.TAGGED, images, [schema.OWNER_ID, schema.TAGS], stage_version=version)
@@ -42,7 +50,8 @@ def read_told(store: str, tagger: Tagger, version: str) -> Told:
     known = {name: {v.casefold(): v for v in head.classifier.labels} for name, head in tagger.heads.items()}
     found: list[tuple[str, str, str, str | None, str]] = []
     for product in products:
-        feed = _folded(dict(product[schema.ATTRIBUTES] or ()) | {c: product[c] for c in (schema.CATEGORY, schema.BRAND)})
+        feed = {schema.COLOUR: product[schema.COLOUR]} | dict(product[schema.ATTRIBUTES] or ())  # a shop may call it color
+        feed = _folded(feed | {c: product[c] for c in (schema.CATEGORY, schema.BRAND)})
         for name, said in seen.get(product[schema.IMAGE_ID], {}).items():
             truth = known.get(name, {}).get(feed.get(name.casefold(), ""))
             if truth is not None:

@@ -52,6 +52,8 @@ def test_a_clean_catalog_has_no_findings(tmp_path, wardrobe):
     assert (result.products, result.findings, result.new, result.gone) == (NUM, {}, 0, 0)
     assert result.left_out == (
         "broken_link: it asks the shop's servers, politely: --links=N for at most N links a night",
+        "wrong_value: it needs vectors of w2w-fashion, which tagger w2w-tags reads: run 'w2w embed' with that encoder, or "
+        "teach a tagger on yours with 'w2w tag --learn'",
         "only_worn: it needs to know whom the pictures show: run 'w2w detect'",
         "shared_picture: copies of other sizes: run 'w2w deduplicate'",
     )
