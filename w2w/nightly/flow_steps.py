@@ -51,10 +51,11 @@ from w2w.table import delta
 from w2w.table.published import made_by
 from w2w.training.tags import job as tag
 from w2w.training.tags.job import Result as Tagged
-from w2w.training.tags.job import TagConfig
+from w2w.training.tags.job import TagConfig, find_tagger
 
 STEPS = ("crawl", "ingest", "detect", "segment", "embed", "tag", "index", "embed_looks", "index_looks", "recommend", "similar")
 STEPS += ("check", "export", "upgrade")
+_OF_PICTURES = ("detect", "segment", "embed", "tag", "embed_looks")
 EMBEDDED = ("index",)  # steps whose options have the same names in a night
 Step = tuple[str, ModuleType, dict[str, Any]]  # its name, its job, and options that differ from the night's
 
@@ -181,12 +182,20 @@ def check_steps(store: str, config: StepsConfig, steps: Collection[str]) -> None
     check_default(store, config.encoder, made_by(store, config.index.name))
     if config.looks:
         check_default_of_looks(store, config.encoder)
+    if set(steps) - {"crawl", "ingest"}:
+        model_version(config.encoder)
+    if config.tag is not None and "tag" in steps:
+        with named_as_of("tag", config):
+            find_tagger(store, config.tag.tagger, EncoderConfig())
     if "ingest" in steps:
         ingest.check(config)
     if "index" in steps:
         index.check(store, config.index)
     if config.looks and "crawl" not in steps:
-        delta.need_table(store, schema.POSTS, "crawl")
+        try:
+            delta.need_table(store, schema.POSTS, "crawl")
+        except UsageError as e:
+            raise UsageError(f"looks: {e}; a shop without posts leaves looks out") from e
     if config.crawl is not None:
         crawl.check(config.crawl, "crawl.profile")
     if config.detect is not None:
@@ -243,6 +252,12 @@ def can_tell(step: str, config: StepsConfig, result: StepsResult, store: str, st
     if step == "index_looks":
         return result.embed_looks is not None and result.embed_looks.pending == 0
     return step in ("crawl", "ingest") or delta.open_table(store, schema.IMAGES) is not None
+
+
+def is_told_in_part(step: str, result: StepsResult) -> bool:
+    """Whether a dry run of this step counts only some of its pictures: those that the feed or site will bring come later."""
+    brought = (result.crawl and result.crawl.due) or (result.ingest and result.ingest.pending)
+    return step in _OF_PICTURES and bool(brought)
 
 
 def has_nothing_to_do(step: str, result: StepsResult, store: str) -> bool:

@@ -23,6 +23,7 @@ from w2w.nightly.flow_steps import (
     check_steps,
     chosen,
     has_nothing_to_do,
+    is_told_in_part,
     named_as_of,
 )
 from w2w.nightly.page import morning_page
@@ -73,7 +74,7 @@ class Result(StepsResult):
     """Of tables that were tidied: the parts that they had."""
     files_deleted: int | None = None
     then: str | None = None
-    """Of a dry run: the steps that depend on what those before them bring."""
+    """Of a dry run: the steps that depend on what those before them bring, and those of which it counts a part."""
     notices: tuple[str, ...] = ()
     """What a person should know though the night went well: pictures that search may not use, an index that is held back."""
     says: str | None = None
@@ -204,13 +205,15 @@ def _morning(
 
 def _night(run: Run, config: Config, steps: Sequence[Step], so_far: _SoFar) -> Result:
     """``so_far`` is kept up to date."""
-    result, later = so_far.result, list[str]()
+    result, later, in_part = so_far.result, list[str](), list[str]()
     for name, job, more in steps:
         if has_nothing_to_do(name, result, run.store):
             continue
         if config.dry_run and not can_tell(name, config, result, run.store, {name for name, _, _ in steps}):
             later.append(name.replace("_", " of "))
             continue
+        if config.dry_run and is_told_in_part(name, result):
+            in_part.append(name.replace("_", " of "))
         so_far.begun.append(name)
         try:
             lease.check(run.store)
@@ -226,4 +229,6 @@ def _night(run: Run, config: Config, steps: Sequence[Step], so_far: _SoFar) -> R
             counts.add(some)
         done = {name: step, "counts": counts, "versions": result.versions | step.versions}
         result = so_far.result = run.done(result, **done, skipped=result.skipped + step.skipped)
-    return run.done(result, then=f"{', '.join(later)}: of what the steps before them bring" if later else None)
+    then = [f"{', '.join(in_part)}: also of new pictures that the steps before them bring"] if in_part else []
+    then += [f"{', '.join(later)}: of what the steps before them bring"] if later else []
+    return run.done(result, then="; ".join(then) or None)

@@ -14,14 +14,16 @@ from w2w.ingest import job as ingest
 from w2w.ingest.feed import FeedConfig
 from w2w.ingest.job import Result as Ingested
 from w2w.models import job as embed
+from w2w.models.config import EncoderConfig
 from w2w.nightly import job as nightly
-from w2w.nightly.flow_steps import StepsResult, can_tell
+from w2w.nightly.flow_steps import StepsResult, can_tell, is_told_in_part
 from w2w.nightly.job import Config
 from w2w.nightly.rules import in_the_night
 from w2w.shown import Terminal
 from w2w.similar.flow import SimilarConfig
 from w2w.stage import Counts
 from w2w.training.tags.job import Result as Tagged
+from w2w.training.tags.job import TagConfig
 
 
 @pytest.fixture
@@ -86,6 +88,31 @@ def test_what_a_step_says_of_its_options_has_their_names_in_the_night(steps, tmp
     assert not (tmp_path / "before" / "products").exists()
     with pytest.raises(UsageError, match=r"^export.name='a b': letters"):
         nightly.main(Config(store=str(tmp_path), export=ExportConfig(name="a b")))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"encoder": EncoderConfig("w2w-fashon")}, r"encoder.name=w2w-fashon: unknown. Did you mean 'w2w-fashion'\?"),
+        ({"encoder": EncoderConfig("w2w-fashion", colour=0.7)}, r"encoder.colour=0.7"),
+        ({"tag": TagConfig(tagger="gone")}, "--tag.tagger=gone: no tagger there"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused_before_the_feed_is_read(steps, tmp_path, monkeypatch, options, said):
+    read: list[str] = []
+    monkeypatch.setattr(ingest, "main", lambda config: read.append(config.store))
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=said):
+            nightly.main(Config(store=str(tmp_path), dry_run=dry_run, **options))
+    assert not read
+
+
+def test_a_dry_run_says_that_the_feed_will_bring_more_pictures():
+    told = StepsResult(job="nightly", run_id="n", ingest=Ingested(job="ingest", run_id="i", feed="main", pending=3))
+    for step in ("detect", "segment", "embed", "tag", "embed_looks"):
+        assert is_told_in_part(step, told)
+    assert not is_told_in_part("index", told)
+    assert not is_told_in_part("embed", replace(told, ingest=replace(told.ingest, pending=0)))
 
 
 def test_only_whole_names_of_options_are_changed():

@@ -187,6 +187,9 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
         tag.main(tag.Config(store=store, learn=["pain"], encoder=COLOURED))
     with pytest.raises(UsageError, match="--learn=category: two classes with"):
         tag.main(tag.Config(store=store, learn=["category"], encoder=COLOURED))
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match="no product has an embedding of version"):
+            tag.main(replace(asked, encoder=replace(COLOURED, store_dtype="float16"), dry_run=dry_run))
     learnt = tag.main(asked)
     assert learnt.figures["paint accuracy"].value == 1
     page = Path(learnt.report).read_text(encoding="utf-8")

@@ -21,6 +21,8 @@ from w2w.table.pending import lookup
 from w2w.table.permitted import TRAINING, permitted, why_refused
 from w2w.training.vectors import vector_batches
 
+_NO_VECTOR = "no product has an embedding of version {}: run 'w2w embed' first"
+
 
 def labelled_products(store: str, most: int) -> tuple[list[dict], int]:
     """product_id, image_id and category of active products with a picture that may be used, at most this many; and how many
@@ -80,16 +82,23 @@ def _fit(
     return by_what, heads.train(vectors_ND, labels, keys, encoder_version, config)
 
 
+def need_vectors(store: str, products: list[dict], encoder_version: str) -> None:
+    """Raises UsageError if none of the products' pictures has a vector."""
+    images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}), pa.string())
+    if not lookup(store, schema.EMBEDDINGS, images, [schema.OWNER_ID], model_version=encoder_version).num_rows:
+        raise UsageError(_NO_VECTOR.format(encoder_version))
+
+
 def with_vectors(store: str, products: list[dict], encoder_version: str) -> tuple[list[dict], np.ndarray, list[str], str]:
     """The products whose picture has a vector, the vectors (N, D), which cluster of near-duplicates each is in, and how these
-    are known. Raises UsageError if there is none."""
+    are known. Raises UsageError as ``need_vectors``."""
     images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}), pa.string())
     vectors: dict[str, np.ndarray] = {}
     for names, vectors_ND in vector_batches(store, encoder_version, images):
         vectors |= dict(zip(names, np.array(vectors_ND)))
     kept = [p for p in products if p[schema.IMAGE_ID] in vectors]
     if not kept:
-        raise UsageError(f"no product has an embedding of version {encoder_version}: run 'w2w embed' first")
+        raise UsageError(_NO_VECTOR.format(encoder_version))
     by_what, cluster_of = clusters(store, images)
     keys = [cluster_of.get(p[schema.IMAGE_ID], p[schema.IMAGE_ID]) for p in kept]
     return kept, np.stack([vectors[p[schema.IMAGE_ID]] for p in kept]), keys, by_what

@@ -20,7 +20,7 @@ from w2w.table.parts import Output
 from w2w.table.pending import rejected_keys, table_keys
 from w2w.table.permitted import explained, why_refused
 from w2w.table.published import catalog_made_by
-from w2w.training.classifier.flow import labelled_products, train_head
+from w2w.training.classifier.flow import labelled_products, need_vectors, train_head
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def train(config: Config, run: Run, folder: str, encoder_version: str) -> Result
     result = run.result(Result, classifier=folder, products=len(products), not_permitted=refused or None)
     with explained(lambda: why_refused(refused, refused + len(products))):
         heads.learnable(Counter(heads.class_of(p[schema.CATEGORY], mapping) for p in products))
+        need_vectors(run.store, products, encoder_version)
     if config.dry_run:
         return result
     run.begin()

@@ -22,6 +22,7 @@ from w2w.table import delta
 from w2w.table.parts import Output
 from w2w.table.permitted import explained, why_refused
 from w2w.table.published import catalog_made_by
+from w2w.training.classifier.flow import need_vectors
 from w2w.training.tags.flow import (
     called,
     check_labels,
@@ -176,6 +177,7 @@ def _learn(config: Config, run: Run, folder: str) -> Result:
     products, refused = labelled(run.store, config.learn, config.max_examples)
     with explained(lambda: why_refused(refused, refused + len(products))):
         check_labels(products, config.learn)
+        need_vectors(run.store, products, version)
     told = {"products": len(products), "not_permitted": refused or None}
     result = run.result(Result, tagger=folder, encoder=config.encoder.name, **told)
     if config.dry_run:
