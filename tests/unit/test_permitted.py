@@ -53,9 +53,10 @@ ASKED_BY = {
 NOBODY = {
     "takes in": "crawl.flow ingest.flow_load garments.job_annotate mining.sets.flow mining.sets.flow_links mining.sets.job",
     "computes": "garments.guides garments.job_detect garments.job_segment mining.duplicates.flow mining.duplicates.job "
-    "mining.representatives.flow mining.representatives.job models.default models.flow models.flow_looks models.job",
-    "for the shop alone": "check.flow check.job garments.gallery garments.job_show mining.audit.flow mining.audit.job "
-    "mining.audit.rules search.job_judge_answers",
+    "mining.representatives.flow mining.representatives.job models.default models.earlier models.flow models.flow_looks "
+    "models.job",
+    "for the shop alone": "check.flow check.flow_vectors check.job garments.gallery garments.job_show mining.audit.flow "
+    "mining.audit.job mining.audit.rules search.job_judge_answers",
     "shows what was chosen": "find.flow find.page search.flow search.pictures search.worst style.page style.stage "
     "report.variants",
     "measures": "evaluation.flow evaluation.flow_compare evaluation.flow_detectors evaluation.flow_lookbook "
