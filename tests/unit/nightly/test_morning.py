@@ -587,8 +587,12 @@ def test_the_page_in_a_browser(store, shop, clock):
             shown.open(f"file://{result.report}")
             assert shown.faults() == []
             shown.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-            facts = "[...document.querySelectorAll('.facts-of .facts div')].map((e) => e.getBoundingClientRect().height)"
-            assert 0 < max(shown.evaluate(facts)) < 480  # not a letter a line
+            facts = "[...document.querySelectorAll('.facts-of .facts div')]"
+            size = "[e.textContent.length, e.getBoundingClientRect().height]"
+            sizes = shown.evaluate(f"{facts}.map((e) => {size})")
+            long = [(length, height) for length, height in sizes if length > 100]
+            assert long
+            assert all(height < 3 * length for length, height in long), "a letter a line of 20 px"
             assert shown.faults() == []
 
 
