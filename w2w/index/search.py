@@ -324,7 +324,9 @@ def check_encoder(manifest: Manifest, encoder: EncoderConfig) -> None:
     its part for colours is another."""
     if manifest.model_version in (versions := spaces(encoder)):
         return
-    alike = (encoder, replace(encoder, colour=manifest.colour))
+    alike = [encoder]
+    if manifest.encoder == encoder.name:  # another may have no such part
+        alike.append(replace(encoder, colour=manifest.colour))
     same = next(filter(None, (in_precision_of(one, manifest.model_version) for one in alike)), None)
     if same is None:
         return check_model(manifest, *versions)

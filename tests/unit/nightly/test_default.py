@@ -163,6 +163,8 @@ def test_an_index_with_another_part_for_colours_says_what_to_set(store, shop, cl
         w2w.search(**asked, encoder={"name": LITE0, "colour": 0.5, "store_dtype": "float16"})
     with pytest.raises(UsageError, match=r"encoder\.colour=0\.7, and .* with encoder\.colour=0\.5: "):
         w2w.find(photos=[str(next(shop.folder.glob("*.jpg")))], store=store, encoder={"colour": 0.5}, dry_run=True)
+    with pytest.raises(UsageError, match=f"index 'default' by .*; embed the queries with {LITE0}"):
+        w2w.search(**asked, encoder={"name": DEFAULT})  # which has no weight to set
     assert w2w.search(**asked, encoder={"name": LITE0, "colour": 0.7}).pending
 
 

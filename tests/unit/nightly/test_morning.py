@@ -8,6 +8,7 @@ import stat
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -589,7 +590,7 @@ def test_the_page_in_a_browser(store, shop, clock):
             shown.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
             facts = "[...document.querySelectorAll('.facts-of .facts div')]"
             size = "[e.textContent.length, e.getBoundingClientRect().height]"
-            sizes = shown.evaluate(f"{facts}.map((e) => {size})")
+            sizes: Any = shown.evaluate(f"{facts}.map((e) => {size})")
             long = [(length, height) for length, height in sizes if length > 100]
             assert long
             assert all(height < 3 * length for length, height in long), "a letter a line of 20 px"
