@@ -85,8 +85,8 @@ def _asked(rows: pa.Table, wanted: Sequence[str]) -> pa.Table:
         HAS_CATEGORY: pc.invert(pc.is_in(rows.column(schema.CATEGORY), value_set=pa.array(["", ETC]))),
     }
     for name in wanted:
-        own = rows.column(name) if name in _COLUMNS else pa.nulls(rows.num_rows, pa.string())
-        told[GIVEN + name] = pc.coalesce(pa.array([_value(one, name) for one in attributes], pa.string()), own)
+        said = pa.array([_value(one, name) for one in attributes], pa.string())
+        told[GIVEN + name] = pc.coalesce(said, rows.column(name)) if name in _COLUMNS else said
     kept = rows.select(_KEPT)
     for name, column in told.items():
         kept = kept.append_column(name, column)

@@ -36,6 +36,17 @@ class Known:
     heads: dict[str, Head]
 
 
+def model_of(store: str, asked: str) -> str | None:
+    """``chosen_version``; for auto, where the last commit names no model, the one with the most vectors."""
+    if asked != "auto":
+        return chosen_version(store, schema.EMBEDDINGS, asked, "encoder")
+    counts: Counter[str] = Counter()
+    for part in delta.parts(delta.open_table(store, schema.EMBEDDINGS)):
+        counts[dict(part.partition)[schema.MODEL_VERSION]] += part.rows
+    newest = delta.newest_version(store, schema.EMBEDDINGS)
+    return newest if newest in counts else max(counts, key=lambda version: counts[version], default=None)
+
+
 def known_tagger(store: str) -> Known | str:
     """By default w2w's own; or why it cannot be asked. Categories are told by ``wrong_categories``."""
     try:
@@ -74,24 +85,13 @@ def wrong_categories(store: str, goods: pa.Table, version: str | None) -> Seen:
     return Seen(rules.contradicted(rows, names, judged.other_N, judged.margin_N, judged.deviations()))
 
 
-def model_of(store: str, asked: str) -> str | None:
-    """``chosen_version``; for auto, where the last commit names no model, the one with the most vectors."""
-    if asked != "auto":
-        return chosen_version(store, schema.EMBEDDINGS, asked, "encoder")
-    counts: Counter[str] = Counter()
-    for part in delta.parts(delta.open_table(store, schema.EMBEDDINGS)):
-        counts[dict(part.partition)[schema.MODEL_VERSION]] += part.rows
-    newest = delta.newest_version(store, schema.EMBEDDINGS)
-    return newest if newest in counts else max(counts, key=lambda version: counts[version], default=None)
-
-
 def wrong_values(store: str, goods: pa.Table, tagger: Known | str) -> Seen:
     """``goods``: with a column of GIVEN for each of the tagger's attributes; ``tagger``: or why there is none."""
     kind, none = "wrong_value", FOUND.empty_table()
     if isinstance(tagger, str):
         return Seen(none, {kind: tagger})
     compared = {attribute: Compared(head, goods.column(GIVEN + attribute)) for attribute, head in tagger.heads.items()}
-    asked_N = np.logical_or.reduce([one.asked_N for one in compared.values()], initial=False) & np.ones(goods.num_rows, bool)
+    asked_N = np.logical_or.reduce([np.zeros(goods.num_rows, bool), *(one.asked_N for one in compared.values())])
     if not asked_N.any():
         words = ", ".join(compared) or "no attribute but the category"
         return Seen(none, {kind: f"the feed says nothing in the words of tagger {tagger.tagger} ({words}): 'w2w tag --learn'"})

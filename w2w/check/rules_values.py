@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from w2w.check.kinds import FOUND, of_rows
 from w2w.training.tags.heads import Head
 
-KIND = "wrong_value"
 IMPROBABLE = 0.002  # one of 15 values, where 3 of 100 products are wrong, is likelier so than right: .97 x .002 < .03 / 14
 _OWN_MEANING = 0.1  # of the products of a value are contradicted: then the shop calls something else by this name
 _LEAST, _NAMED = 3, 5  # contradicted products that say so; such names that are told
@@ -38,8 +37,8 @@ class Compared:
         self._names = coded.dictionary.to_pylist()
         self._known_UC = known(self._names, head.classifier.labels)
         code_N = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        some = self._known_UC.any(axis=1) if self._names else np.zeros(0, bool)
-        self._code_N = np.where(code_N >= 0, np.append(some, False)[code_N], False) * (code_N + 1) - 1
+        is_known = np.append(self._known_UC.any(axis=1), False)  # the last is for null, -1
+        self._code_N = np.where(is_known[code_N], code_N, -1)
         self._place_N = np.full(len(code_N), -1)
         self._score_N = np.zeros(len(code_N), np.float32)
 
@@ -88,7 +87,7 @@ def findings(goods: pa.Table, attribute: str, given: pa.ChunkedArray, found: Con
     said = given.take(rows).to_pylist()
     seen = [(found.seen[n], found.scores[n]) for n in order]
     details = [f"Its {attribute} is given as {a!r:.80}, and it looks {b!r} ({score:.2f})." for a, (b, score) in zip(said, seen)]
-    return of_rows(KIND, goods.take(rows), details, [attribute] * len(order))
+    return of_rows("wrong_value", goods.take(rows), details, [attribute] * len(order))
 
 
 def own_meaning(names: dict[str, list[str]]) -> str:
