@@ -1,5 +1,6 @@
 """Check: what is wrong in the catalog, the morning's list for a merchandiser."""
 
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -28,6 +29,7 @@ from w2w.table.pending import values_by_key
 from w2w.web.fetch import FetchConfig
 from w2w.web.politeness import PolitenessConfig
 
+log = logging.getLogger("w2w")
 _INPUTS = (schema.PRODUCTS, schema.IMAGES, schema.QUALITY, schema.DUPLICATES, schema.EMBEDDINGS, schema.LOOKS, schema.WARNINGS)
 
 
@@ -40,7 +42,7 @@ class CheckConfig:
     only: list[str] = field(default_factory=list)
     """Kinds to look for, for example [blurred, tiny]; none: all. Findings of other kinds stay as they are."""
     fail_on: list[str] = field(default_factory=list)
-    """Kinds of which a finding makes the exit code 1."""
+    """Kinds of which a finding makes the exit code 1; one that could not be looked for is named in the log."""
     least_px: int = LEAST_PX
     """Least length of a picture's shorter side."""
     examples: int = 24
@@ -167,6 +169,9 @@ def main(config: Config) -> Result:
     check_report(folder, rows, cards, products, pictures, now, flow.last_run(run.store), result.gone or 0, why_not, facts)
     _, written = replace_rows(run.store, schema.CHECKS, [rows], lineage)
     result = run.done(result, versions=versions | written)
+    for kind in config.fail_on:
+        if kind in seen.left_out:
+            log.warning("--fail_on=%s was not looked for: %s", kind, seen.left_out[kind])
     failed = [f"{counted[kind]:,} {kind}" for kind in config.fail_on if kind in counted]
     if failed:
         error = JobFailed(f"--fail_on: {', '.join(failed)}: look at {result.report}")

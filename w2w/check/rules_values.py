@@ -14,6 +14,7 @@ from w2w.training.tags.heads import Head
 IMPROBABLE = 0.002  # one of 15 values, where 3 of 100 products are wrong, is likelier so than right: .97 x .002 < .03 / 14
 _OWN_MEANING = 0.1  # of the products of a value are contradicted: then the shop calls something else by this name
 _LEAST, _NAMED = 3, 5  # contradicted products that say so; such names that are told
+_SHOWN = 60  # characters of a value
 _SPELT = {"gray": "grey"}
 
 
@@ -78,6 +79,10 @@ def _words(text: str) -> str:
     return " ".join(_SPELT.get(word, word) for word in re.findall(r"\w+", text.casefold()))
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}\u2026"
+
+
 def findings(goods: pa.Table, attribute: str, given: pa.ChunkedArray, found: Contradicted) -> pa.Table:
     """The surest first."""
     if not len(found.rows):
@@ -86,13 +91,15 @@ def findings(goods: pa.Table, attribute: str, given: pa.ChunkedArray, found: Con
     rows = pa.array(found.rows[order])
     said = given.take(rows).to_pylist()
     seen = [(found.seen[n], found.scores[n]) for n in order]
-    details = [f"Its {attribute} is given as {a!r:.80}, and it looks {b!r} ({score:.2f})." for a, (b, score) in zip(said, seen)]
+    details = [
+        f"Its {attribute} is given as {_short(a)!r}, and it looks {b!r} ({score:.2f})." for a, (b, score) in zip(said, seen)
+    ]
     return of_rows("wrong_value", goods.take(rows), details, [attribute] * len(order))
 
 
 def own_meaning(names: dict[str, list[str]]) -> str:
     """Why some values are not judged, by attribute; "" if all are."""
-    told = [f"{attribute} {name!r:.40}" for attribute, some in names.items() for name in some]
+    told = [f"{attribute} {_short(name)!r}" for attribute, some in names.items() for name in some]
     if not told:
         return ""
     more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""

@@ -162,7 +162,10 @@ def train(
     valid = (np.array(split_of([f"valid/{k}" for k in keys], config.valid_share)) == "test") & ~test
     fitting = ~test & ~valid
     if min(test.sum(), valid.sum(), fitting.sum()) < 2:
-        raise UsageError(f"{len(keys)} examples are too few to train, validate and test on: at least about 30 are needed")
+        raise UsageError(
+            f"{len(keys)} examples are too few: by their pictures and near-duplicates {fitting.sum()} would be learnt from, "
+            f"{valid.sum()} validated and {test.sum()} tested on, and each needs two"
+        )
     codes_N = np.array([learned.index(label) for label in labels_N])
     mean, std = vectors_ND[fitting].mean(axis=0), vectors_ND[fitting].std(axis=0) + 1e-6
     scaled_ND = (vectors_ND - mean) / std

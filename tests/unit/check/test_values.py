@@ -11,7 +11,7 @@ from tests.unit.check.stores import NUM, Wardrobe, rows_of
 from tests.unit.recommend.stores import append
 from w2w import ids, schema
 from w2w.check.job import Config, main
-from w2w.check.rules_values import Compared, findings, known, own_meaning
+from w2w.check.rules_values import Compared, Contradicted, findings, known, own_meaning
 from w2w.garments.classifier import Classifier
 from w2w.models.config import EncoderConfig
 from w2w.models.encoder import model_version
@@ -65,6 +65,13 @@ def test_what_pictures_make_improbable_is_told_and_nothing_else():
     told = findings(goods, "colour", pa.chunked_array([pa.array(given)]), replace(found, scores=np.array([0.91, 0.99])))
     assert told.column("product_id").to_pylist() == ["p5", "p0"]
     assert told.column("detail").to_pylist()[0] == "Its colour is given as 'Red', and it looks 'green' (0.99)."
+
+
+def test_a_long_value_is_cut_visibly():
+    given = pa.chunked_array([pa.array(["Blue " + "z" * 300])])
+    goods = pa.table({"product_id": ["p"], "image_id": ["i"]})
+    told = findings(goods, "colour", given, Contradicted(np.array([0]), ["red"], np.array([0.99]), []))
+    assert told.column("detail")[0].as_py() == f"Its colour is given as 'Blue {'z' * 54}\u2026', and it looks 'red' (0.99)."
 
 
 def test_a_word_that_the_shop_uses_otherwise_is_no_fault_of_its_products():
@@ -122,8 +129,10 @@ def test_the_check_lists_wrong_colours_of_the_catalog(tmp_path, wardrobe):
     assert (main(asked).findings, main(asked).products) == ({}, NUM)
 
 
-def test_what_is_missing_for_it_is_said(tmp_path, wardrobe):
+def test_what_is_missing_for_it_is_said(tmp_path, wardrobe, caplog):
     store = wardrobe.write(str(tmp_path))
+    main(Config(store=store, only=["wrong_value"], fail_on=["wrong_value"]))
+    assert "--fail_on=wrong_value was not looked for: it needs vectors of w2w-fashion" in caplog.text
     asked = Config(store=store, only=["wrong_value"])
     assert main(asked).left_out[0].startswith("wrong_value: it needs vectors of w2w-fashion, which tagger w2w-tags reads")
     Path(store, "tags").mkdir()

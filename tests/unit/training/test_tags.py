@@ -188,7 +188,8 @@ def test_a_shop_learns_its_own_words_and_finds_by_them(shop, tmp_path, monkeypat
     with pytest.raises(UsageError, match="--learn=category: two classes with"):
         tag.main(tag.Config(store=store, learn=["category"], encoder=COLOURED))
     for dry_run in (True, False):
-        with pytest.raises(UsageError, match="no product has an embedding of version"):
+        said = r"no product has a vector of efficientnet-lite0, version .*: run 'w2w embed --encoder\.name=efficientnet-lite0'"
+        with pytest.raises(UsageError, match=said):
             tag.main(replace(asked, encoder=replace(COLOURED, store_dtype="float16"), dry_run=dry_run))
     learnt = tag.main(asked)
     assert learnt.figures["paint accuracy"].value == 1

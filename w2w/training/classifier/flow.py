@@ -21,7 +21,7 @@ from w2w.table.pending import lookup
 from w2w.table.permitted import TRAINING, permitted, why_refused
 from w2w.training.vectors import vector_batches
 
-_NO_VECTOR = "no product has an embedding of version {}: run 'w2w embed' first"
+_NO_VECTOR = "no product has a vector of {}: run '{}' first"
 
 
 def labelled_products(store: str, most: int) -> tuple[list[dict], int]:
@@ -82,11 +82,11 @@ def _fit(
     return by_what, heads.train(vectors_ND, labels, keys, encoder_version, config)
 
 
-def need_vectors(store: str, products: list[dict], encoder_version: str) -> None:
-    """Raises UsageError if none of the products' pictures has a vector."""
+def need_vectors(store: str, products: list[dict], encoder: str, encoder_version: str) -> None:
+    """Raises UsageError if none of the products' pictures has a vector. ``encoder``: its name."""
     images = pa.array(sorted({p[schema.IMAGE_ID] for p in products}), pa.string())
     if not lookup(store, schema.EMBEDDINGS, images, [schema.OWNER_ID], model_version=encoder_version).num_rows:
-        raise UsageError(_NO_VECTOR.format(encoder_version))
+        raise UsageError(_NO_VECTOR.format(f"{encoder}, version {encoder_version}", f"w2w embed --encoder.name={encoder}"))
 
 
 def with_vectors(store: str, products: list[dict], encoder_version: str) -> tuple[list[dict], np.ndarray, list[str], str]:
@@ -98,7 +98,7 @@ def with_vectors(store: str, products: list[dict], encoder_version: str) -> tupl
         vectors |= dict(zip(names, np.array(vectors_ND)))
     kept = [p for p in products if p[schema.IMAGE_ID] in vectors]
     if not kept:
-        raise UsageError(_NO_VECTOR.format(encoder_version))
+        raise UsageError(_NO_VECTOR.format(f"version {encoder_version}", "w2w embed"))
     by_what, cluster_of = clusters(store, images)
     keys = [cluster_of.get(p[schema.IMAGE_ID], p[schema.IMAGE_ID]) for p in kept]
     return kept, np.stack([vectors[p[schema.IMAGE_ID]] for p in kept]), keys, by_what

@@ -124,7 +124,7 @@ def train(config: Config, run: Run, folder: str, encoder_version: str) -> Result
     result = run.result(Result, classifier=folder, products=len(products), not_permitted=refused or None)
     with explained(lambda: why_refused(refused, refused + len(products))):
         heads.learnable(Counter(heads.class_of(p[schema.CATEGORY], mapping) for p in products))
-        need_vectors(run.store, products, encoder_version)
+        need_vectors(run.store, products, config.encoder.name, encoder_version)
     if config.dry_run:
         return result
     run.begin()

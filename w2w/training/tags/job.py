@@ -177,7 +177,7 @@ def _learn(config: Config, run: Run, folder: str) -> Result:
     products, refused = labelled(run.store, config.learn, config.max_examples)
     with explained(lambda: why_refused(refused, refused + len(products))):
         check_labels(products, config.learn)
-        need_vectors(run.store, products, version)
+        need_vectors(run.store, products, config.encoder.name, version)
     told = {"products": len(products), "not_permitted": refused or None}
     result = run.result(Result, tagger=folder, encoder=config.encoder.name, **told)
     if config.dry_run:
